@@ -20,6 +20,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NoReturn
 
+from forkserver.linux.sockets.plain_socket import Closable
+
 PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
 PR_SET_DUMPABLE: Final = 4
 PR_SET_TIMERSLACK: Final = 29
@@ -202,7 +204,7 @@ def holds_descriptors(sock: socket.socket) -> bool:
         return False  # nothing there
 
 
-def close_in_child(*socks: socket.socket) -> None:
+def close_in_child(*socks: Closable) -> None:
     """Close ``socks`` such that the last to hold them is a child that ends. Raises OSError, with all still open.
 
     The kernel closes descriptors in their queues then in the child's context, and where a process ends it does not wait

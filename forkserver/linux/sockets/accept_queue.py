@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import Final
+from typing import Final, Protocol
 
+from forkserver.linux import syscalls
 from forkserver.linux.sockets.plain_socket import PlainSocket
 
 _TCP_INFO: Final = struct.Struct("=24xI")  # tcpi_unacked
@@ -22,16 +23,34 @@ _TOLD: Final = struct.Struct("=BBBxIII")  # struct unix_diag_msg
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _ANY: Final = 0xFFFFFFFF
 _ANSWER_BYTES: Final = 4096
+_INT_BYTES: Final = 4
 
 
-def length(listening: socket.socket) -> int | None:
+class Listening(Protocol):
+    """A listening socket, or what holds one."""
+
+    @property
+    def family(self) -> int: ...
+    def fileno(self) -> int: ...
+
+
+def accepts(descriptor: int) -> bool:
+    """Whether it is a socket that listens; takes no lock of the socket. Raises OSError. SO_ACCEPTCONN of socket(7)."""
+    told = syscalls.socket_option(descriptor, socket.SOL_SOCKET, socket.SO_ACCEPTCONN, _INT_BYTES)
+    return any(told)
+
+
+def length(listening: Listening) -> int | None:
     """How many connections wait at the ``listening`` socket; None where the kernel does not tell."""
+    number = listening.fileno()
     try:
         if listening.family != socket.AF_UNIX:
-            told = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            if not accepts(number):  # then the kernel takes its lock, which another process may hold
+                return None
+            told = syscalls.socket_option(number, socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             waiting: int = _TCP_INFO.unpack(told)[0]
             return waiting
-        return _of_unix(os.fstat(listening.fileno()).st_ino)
+        return _of_unix(os.fstat(number).st_ino)
     except OSError:  # a sandbox without sock_diag: AF_NETLINK is refused
         return None
 

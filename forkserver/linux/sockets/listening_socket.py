@@ -3,7 +3,16 @@
 The master holds one object for each; workers have the descriptor. What another process has too (systemd, the program
 before or after an upgrade) is never unlinked and never drained here: ``own`` and ``kept`` tell.
 
-Source: socket(7), tcp(7), unix(7), shutdown(2).
+The application has its listeners, and a process of it can hold the kernel's lock of one for as long as it likes: by a
+setsockopt(2) whose argument lies in memory that comes late (userfaultfd(2), a FUSE file system of its own). A call that
+needs the lock then sleeps where no signal reaches it, SIGKILL included: setsockopt, getsockname (of TCP, from Linux
+5.17 on), accept, listen, shutdown, TCP_INFO of a socket that does not listen. So the address is read once, before a
+process of the application is there, and an upgrade hands it on: ``ListenerAddress``. What the master asks later takes
+no lock: SO_ACCEPTCONN, poll(2), and shutdown(2) of a Unix socket. To make a socket object of a descriptor is a
+getsockname, too, so ``socket`` makes it where a process needs one.
+
+Source: socket(7), tcp(7), unix(7), shutdown(2); sk_setsockopt() in net/core/sock.c, inet_getname() in
+net/ipv4/af_inet.c.
 """
 
 from __future__ import annotations
@@ -18,13 +27,50 @@ from typing import Final
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import syn_filter
+from forkserver.linux.sockets import accept_queue, syn_filter
 from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.socket_file import ABSTRACT, identity, remove
 
 SYN_SECONDS: Final = 0.05  # a handshake begun before arrivals are refused is through by then, and in the queue
 
 _numbers: Final = itertools.count(1)
+
+
+class ListenerAddress(NamedTuple):
+    """Where a listener is, as the kernel tells it.
+
+    ``host`` and ``port`` are of a TCP socket, ``dual`` says that it takes clients by IPv6 and by IPv4. ``path`` is of a
+    Unix socket that has a file, ``abstract`` the name of one in the abstract namespace, without its NUL.
+    """
+
+    family: int
+    host: str = ""
+    port: int = 0
+    dual: bool = False
+    path: str | None = None
+    abstract: str | None = None
+
+    @classmethod
+    def of(cls, listening: PlainSocket) -> ListenerAddress:
+        """That of ``listening``, from the kernel, which takes the socket's lock for it."""
+        family, address = int(listening.family), listening.getsockname()
+        if isinstance(address, bytes) and address:
+            return cls(family, abstract=os.fsdecode(address[1:]))
+        if family == socket.AF_UNIX:
+            return cls(family, path=address or None)
+        every = family == socket.AF_INET6 and address[0] == "::"
+        dual = every and not listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        return cls(family, address[0], int(address[1]), dual)
+
+    @property
+    def name(self) -> str:
+        """As a person would type it."""
+        if self.abstract is not None:
+            return f"{ABSTRACT}{self.abstract}"
+        if self.family == socket.AF_UNIX:
+            return f"unix:{self.path or '(unnamed)'}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
 
 class ListenerSnapshot(NamedTuple):
@@ -36,6 +82,7 @@ class ListenerSnapshot(NamedTuple):
     number: int
     made: tuple[int, int] | None
     found: tuple[int, int] | None = None  # the same of a file that another has made; an older program did not tell it
+    address: ListenerAddress | None = None  # nor this
 
 
 class ListeningSocket:
@@ -43,23 +90,32 @@ class ListeningSocket:
 
     ``kept`` says that systemd's store has it, too: it outlives us, and its queue is left to the next server.
     ``number`` stands for it between master and workers, and is never given to another. ``owner`` is the owner of a Unix
-    socket's file, ``service`` the uid that workers run as, where that is another.
+    socket's file, ``service`` the uid that workers run as, where that is another. ``listening`` is a socket, or where
+    the ``address`` is known, a descriptor.
     """
 
     def __init__(
-        self, listening: socket.socket, own: bool, owner: Credentials | None = None, service: int | None = None
+        self,
+        listening: PlainSocket | int,
+        own: bool,
+        owner: Credentials | None = None,
+        service: int | None = None,
+        address: ListenerAddress | None = None,
     ) -> None:
-        self.socket = listening
+        self._descriptor = listening if isinstance(listening, int) else listening.fileno()
+        self._socket = None if isinstance(listening, int) else listening
+        self.address = ListenerAddress.of(self.socket) if address is None else address
         self.own = own
         self._owner = owner or Credentials()
         self._service = self._owner.uid if service is None else service
         self.kept = False
         self.number = next(_numbers)
-        self.unix = listening.family == socket.AF_UNIX
-        if self.unix:
-            syscalls.refuse_descriptors(listening)
-        self.name = _name(listening)
-        self.public = not self.unix and listening.getsockname()[0] in ("0.0.0.0", "::")
+        self.family = self.address.family
+        self.unix = self.family == socket.AF_UNIX
+        if self.unix and address is None:
+            syscalls.refuse_descriptors(self.socket)
+        self.name = self.address.name
+        self.public = self.address.host in ("0.0.0.0", "::")
         self.lacks_ipv6 = False  # it was to be every interface, and this machine has no IPv6
         file = identity(self.path) if self.path and os.path.isabs(self.path) else None
         self._made = file if own else None
@@ -68,22 +124,17 @@ class ListeningSocket:
     @property
     def port(self) -> int:
         """Of a TCP socket."""
-        return int(self.socket.getsockname()[1])
+        return self.address.port
 
     @property
     def abstract(self) -> bool:
         """Whether it is a Unix socket of the abstract namespace: a name without a file, open to every process."""
-        address = self.socket.getsockname()
-        return isinstance(address, bytes) and address.startswith(b"\0")
+        return self.address.abstract is not None
 
     @property
     def dual(self) -> bool:
         """Whether it takes clients of every interface by IPv6 and by IPv4. Source: ipv6(7), IPV6_V6ONLY."""
-        return (
-            self.socket.family == socket.AF_INET6
-            and self.socket.getsockname()[0] == "::"
-            and not self.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        )
+        return self.address.dual
 
     @property
     def gone(self) -> bool:
@@ -103,15 +154,14 @@ class ListeningSocket:
     @property
     def ended(self) -> bool:
         """Whether a process that has it, too, has shut it down for all of them. Source: shutdown(2)."""
-        if not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if not accept_queue.accepts(self.fileno()):
             return True
         return syscalls.has_event(self.fileno(), select.POLLRDHUP)  # a Unix socket that is shut is still a listener
 
     @property
     def path(self) -> str | None:
         """The file name of a Unix socket that has one."""
-        address = self.socket.getsockname()
-        return address if isinstance(address, str) and address else None
+        return self.address.path
 
     @property
     def ends(self) -> bool:
@@ -124,20 +174,19 @@ class ListeningSocket:
         return self.number if self.ends else -self.number
 
     def fileno(self) -> int:
-        return self.socket.fileno()
+        """The descriptor, -1 once it is closed."""
+        return self._descriptor if self._socket is None else self._socket.fileno()
 
     def snapshot(self) -> ListenerSnapshot:
         """What the next program is told."""
-        return ListenerSnapshot(self.fileno(), self.own, self.kept, self.number, self._made, self._found)
+        return ListenerSnapshot(self.fileno(), self.own, self.kept, self.number, self._made, self._found, self.address)
 
     @classmethod
     def from_snapshot(
         cls, snapshot: ListenerSnapshot, owner: Credentials | None = None, service: int | None = None
     ) -> ListeningSocket:
         """The listener that the program before has opened."""
-        listening = PlainSocket(fileno=snapshot.descriptor)
-        listening.setblocking(False)  # it is already; the object has to know
-        listener = cls(listening, snapshot.own, owner, service)
+        listener = cls(snapshot.descriptor, snapshot.own, owner, service, snapshot.address)
         listener.kept, listener.number = snapshot.kept, snapshot.number
         listener._made, listener._found = snapshot.made, snapshot.found or listener._found
         return listener
@@ -175,7 +224,25 @@ class ListeningSocket:
         self._made = None
 
     def close(self) -> None:
-        self.socket.close()
+        """Close our copy. Closing twice is once."""
+        number = self.detach()
+        if number >= 0:
+            os.close(number)
+
+    def detach(self) -> int:
+        """Let go of the descriptor, which stays open; returns it, or -1 where it is closed."""
+        number, self._descriptor = self.fileno(), -1
+        if self._socket is not None:
+            self._socket.detach()
+        return number
+
+    @property
+    def socket(self) -> PlainSocket:
+        """Its socket object. After an upgrade the first call makes it, for which the kernel takes the socket's lock."""
+        if self._socket is None:
+            self._socket = PlainSocket(fileno=self._descriptor)
+            self._socket.setblocking(False)  # it is already; the object has to know
+        return self._socket
 
 
 def next_number() -> int:
@@ -187,13 +254,3 @@ def number_beyond(last: int) -> None:
     """Give no number up to ``last``: the program before may have given them."""
     while next(_numbers) < last:
         pass
-
-
-def _name(listening: socket.socket) -> str:
-    address = listening.getsockname()
-    if isinstance(address, bytes) and address:
-        return f"{ABSTRACT}{os.fsdecode(address[1:])}"
-    if listening.family == socket.AF_UNIX:
-        return f"unix:{address or '(unnamed)'}"
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{host}:{address[1]}"

@@ -14,6 +14,12 @@ from typing import Protocol
 PlainSocket = socket.socket
 
 
+class Closable(Protocol):
+    """A socket, or what holds one."""
+
+    def close(self) -> None: ...
+
+
 class Accepted(Protocol):
     """A descriptor of a connection that does not block, and the family, type and protocol for its socket."""
 

@@ -95,7 +95,7 @@ def of_settings(settings: Settings, log: ErrorLog) -> ListeningSocket | None:
     except BindError as error:
         why = str(error).replace("--bind", "--admin-bind")
         raise BindError(f"admin_bind {settings.admin_bind}: {why}", error.errno) from None
-    if not listener.unix and not ipaddress.ip_address(listener.socket.getsockname()[0]).is_loopback:
+    if not listener.unix and not ipaddress.ip_address(listener.address.host).is_loopback:
         log.warning(
             f"admin_bind {settings.admin_bind}: other machines can reach it, and it asks for no password; name "
             "127.0.0.1 or unix:PATH, or let a firewall choose its clients"
@@ -110,6 +110,6 @@ def give_up(listener: ListeningSocket) -> None:
         listener.close()
         return
     try:
-        syscalls.close_in_child(listener.socket)
+        syscalls.close_in_child(listener)
     except OSError:  # no process to be had: better that a descriptor stays than that the master waits
-        listener.socket.detach()
+        listener.detach()

@@ -147,7 +147,7 @@ class CommandHandlers:
             "listeners": [listener.name for listener in resources.listeners],
             "unreachable": [name for name, _ in unreachable],
             "unreachable_way_out": [way_out for _, way_out in unreachable],
-            "backlogs": [accept_queue.length(listener.socket) for listener in resources.listeners],
+            "backlogs": [accept_queue.length(listener) for listener in resources.listeners],
             "wanted": fleet.wanted,
             "serving": len(fleet.serving()),
             "threads": self._table.in_force.threads,

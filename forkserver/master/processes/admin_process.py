@@ -142,7 +142,7 @@ class AdminProcess:
         if child is None or now < child.look_at:
             return
         child.look_at = now + LOOK_SECONDS
-        waiting = accept_queue.length(child.terms.listener.socket)
+        waiting = accept_queue.length(child.terms.listener)
         if not waiting:
             child.alive_at = now
         elif now - child.alive_at >= HUNG_SECONDS:
@@ -170,7 +170,7 @@ class AdminProcess:
             config = admin_server.AdminConfig(
                 settings=resources.settings,
                 credentials=resources.settings.credentials(),
-                listener=terms.listener.socket,
+                listener=terms.listener,
                 ends=theirs,
                 log=terms.log,
                 environment=resources.environment,

@@ -39,8 +39,8 @@ def reach(address: str) -> Reach:
 
 def reach_of(listener: ListeningSocket) -> Reach:
     """That of a TCP socket which listens."""
-    families = _BOTH if listener.dual else frozenset({int(listener.socket.family)})
-    return Reach(families, _unless_all(listener.socket.getsockname()[0]), listener.port)
+    families = _BOTH if listener.dual else frozenset({listener.family})
+    return Reach(families, _unless_all(listener.address.host), listener.port)
 
 
 def _unless_all(host: str) -> str:

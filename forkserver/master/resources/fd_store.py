@@ -10,7 +10,6 @@ Source: sd_notify(3) on FDSTORE=1, systemd.service(5) on FileDescriptorStoreMax=
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import Iterable
 from typing import Final
@@ -73,7 +72,7 @@ class FdStore:
             self._refuse(name, number, str(error))
             return None
         if why := _unlike(listener, mode, owner):
-            listener.socket.detach()
+            listener.detach()
             self._refuse(name, number, why)
             return None
         listener.socket.listen(backlog)
@@ -116,7 +115,7 @@ class FdStore:
 
 def _unlike(listener: ListeningSocket, mode: int, owner: Credentials) -> str:
     """Why a kept listener is not what the settings ask for; empty where it is."""
-    if listener.socket.family != socket.AF_UNIX or listener.abstract:
+    if not listener.unix or listener.abstract:
         return ""
     if listener.path is None:
         return "it has no file"

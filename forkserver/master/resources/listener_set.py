@@ -356,8 +356,9 @@ def _close(bound: Iterable[_Bound]) -> None:
     for listener in dict.fromkeys(each.listener for each in bound):  # in a reload, the old set and the new share some
         listener.unlink()
         if listener.ends and (listener.unix or listener.ended):
-            listener.refuse_arrivals()  # now, and not when that process has ended
-            feared.append(listener.socket)
+            if listener.unix:
+                listener.refuse_arrivals()  # now, and not when that process has ended
+            feared.append(listener)
         else:
             listener.close()
     if not feared:
@@ -365,5 +366,5 @@ def _close(bound: Iterable[_Bound]) -> None:
     try:
         syscalls.close_in_child(*feared)
     except OSError:  # no process to be had: better that descriptors stay than that the master waits
-        for sock in feared:
-            sock.detach()
+        for listener in feared:
+            listener.detach()

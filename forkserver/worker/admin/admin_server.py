@@ -13,7 +13,6 @@ import faulthandler
 import itertools
 import os
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -25,6 +24,7 @@ from forkserver.linux import descriptor_limit, signals, syscalls, terminal
 from forkserver.linux.common.process_title import set_title
 from forkserver.linux.common.records import NamedTuple
 from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.logs.access_log import AccessLog
 from forkserver.logs.error_log import ErrorLog
 from forkserver.worker.forking.helper_process import run_to_end
@@ -51,7 +51,7 @@ class AdminConfig(NamedTuple):
 
     settings: Settings
     credentials: Credentials
-    listener: socket.socket
+    listener: ListeningSocket
     ends: StatusEnds
     log: ErrorLog
     environment: Environment
@@ -131,7 +131,7 @@ class AdminServer:
         questions = StatusQuestions(config.ends)
         httpd = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, bind_and_activate=False)
         served = server_settings(config.settings)
-        httpd.adopt([(1, config.listener)], None, served, self._log, AccessLog(None), None, None)
+        httpd.adopt([(1, config.listener.socket)], None, served, self._log, AccessLog(None), None, None)
         settings = config.settings
         hosts = {*settings.admin_hosts, (settings.admin_bind or "").rpartition(":")[0]}
         httpd.set_app(AdminApp(StatusCache(questions.ask), exposition(folder, self._log), hosts, page.load()))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from forkserver.linux import syscalls
+from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket, next_number, number_beyond
 from harness.listening import Connect, Open
 
@@ -171,3 +173,44 @@ def test_the_next_program_leaves_a_file_that_took_the_place_of_its_socket(opened
     after.unlink()
     after.close()
     assert path.exists()
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::]:0", "unix:s", "unix:@forkserver-{pid}-told"])
+def test_the_next_program_asks_the_kernel_nothing_of_a_listener(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bind: str
+) -> None:
+    """A process of the application may hold the socket's lock: what needs it would hold the master, too."""
+    monkeypatch.chdir(tmp_path)
+    (listener,) = opened(bind.format(pid=os.getpid()))
+    told = listener.snapshot()._replace(descriptor=os.dup(listener.fileno()))
+
+    def asked(**_: int) -> socket.socket:
+        raise AssertionError("a socket object is made by a getsockname")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listening_socket, "PlainSocket", asked)
+        patched.setattr(syscalls, "refuse_descriptors", asked)
+        after = ListeningSocket.from_snapshot(told)
+        facts = [(each.name, each.port, each.path, each.dual, each.public, each.abstract) for each in (listener, after)]
+        assert facts[0] == facts[1]
+        assert not after.ended
+        assert after.snapshot() == told
+    assert after.socket.getsockname() == listener.socket.getsockname()
+    after.close()
+    assert after.fileno() == -1
+
+
+def test_the_kernel_tells_the_address_that_an_older_program_did_not(opened: Open) -> None:
+    (listener,) = opened("[::]:0")
+    told = listener.snapshot()._replace(descriptor=os.dup(listener.fileno()), address=None)
+    after = ListeningSocket.from_snapshot(told)
+    assert after.address == listener.address
+    after.close()
+
+
+def test_a_listener_that_is_let_go_of_stays_open(opened: Open) -> None:
+    (listener,) = opened("127.0.0.1:0")
+    number = listener.detach()
+    assert (listener.fileno(), listener.detach()) == (-1, -1)
+    listener.close()
+    os.close(number)  # it is open yet

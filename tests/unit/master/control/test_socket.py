@@ -177,7 +177,7 @@ def test_without_descriptors_the_loop_does_not_spin(clients: ControlClients, mon
     listener = clients.control._listener
     assert listener is not None
     with monkeypatch.context() as patched:
-        patched.setattr(listener, "socket", _Full(listener.fileno()))
+        patched.setattr(listener, "_socket", _Full(listener.fileno()))
         assert clients.control.turn(NOW) == []
         assert not select.select([clients.control.fileno()], [], [], 0)[0]
         assert clients.control.next_look == NOW + 1
