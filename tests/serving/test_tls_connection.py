@@ -140,6 +140,25 @@ def test_a_client_may_change_the_keys_before_each_request(worker: StartWorker, c
     client.close()
 
 
+def test_a_client_may_change_the_keys_within_an_upload(worker: StartWorker, context: ssl.SSLContext) -> None:
+    """The worker reads many records at once, and answers each change in its place."""
+    if not hasattr(_ssl, "__file__"):
+        pytest.skip("this Python has OpenSSL built in, out of reach")
+    server = worker(tls=context)
+    client = OpenSsl(server.client(), _TLS_1_3)
+    client.shake(server.turn)
+    client.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
+    for _ in range(20):
+        client.ask_for_new_keys()
+        client.write(b"x" * 10_000)
+    found = b""
+    for _ in range(50):
+        server.turn()
+        found += client.read()
+    assert found.endswith(b"POST / 200000")
+    client.close()
+
+
 @pytest.mark.parametrize("rooms", [(PLENTY,), (1, 1, PLENTY)], ids=["at-once", "bit-by-bit"])
 def test_a_request_is_served_though_an_alert_was_taken_before(
     waiting: tuple[Any, OpenSsl, Full], rooms: tuple[int, ...]

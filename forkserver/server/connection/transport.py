@@ -26,7 +26,7 @@ from forkserver.server.connection.protocols import ConnectionLoop
 from forkserver.server.wsgi.response_sink import ClientGoneError
 
 if TYPE_CHECKING:
-    from forkserver.server.wsgi.accelerator._exchange import Facts
+    from forkserver.server.wsgi.accelerator._exchange import Facts, Send
 
 JOIN_BYTES: Final = 32 * 1024  # a body up to this is copied behind its head, to go out in one send
 SHARE_BYTES: Final = 1024 * 1024  # of one connection in one turn: others wait meanwhile
@@ -62,7 +62,7 @@ class Transport:
     in_the_clear = False  # whether a client speaks HTTP where TLS is spoken
     greeting_bytes = 0  # bytes of the client's part of a handshake
     websocket_obstacle: str | None = None  # why an application cannot have the socket
-    send_whole: Callable[[bytes], bytes | None] | None = None  # sends for the extension, which has no key
+    send_whole: Send | None = None  # sends for the extension, which has no key
 
     def __init__(self, loop: ConnectionLoop, sock: socket.socket, owner: TransportOwner) -> None:
         self._loop = loop

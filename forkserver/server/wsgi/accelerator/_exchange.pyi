@@ -7,7 +7,7 @@ from forkserver.logs.access_format import Part
 from forkserver.server.wsgi.response import Response
 
 # Sends an answer by TLS: what of it, sealed, the kernel has not taken; None where the client has gone.
-Send = Callable[[bytes], bytes | None]
+Send = Callable[..., bytes | None]  # of a head, and of the body where that was not copied behind it
 # Address, port, server name and port, trusted, variables of TLS or a PROXY header, and Send where TLS is spoken.
 Facts = tuple[str, str | None, str | None, str | None, bool, dict[str, Any] | None, Send | None]
 

@@ -31,7 +31,7 @@
 enum {
     HEAD_BYTES = 16 * 1024,   /* of one read while a head is expected, as connection.py has it */
     JOIN_BYTES = 32 * 1024,   /* a body up to this is copied behind its head, as transport.py has it */
-    SEAL_BYTES = 256 * 1024,  /* what TLS seals is copied anyway; a larger body is sealed piece by piece, in Python */
+    SEAL_BYTES = 256 * 1024,  /* of a body that TLS seals at once; a larger one is sealed piece by piece, in Python */
     SPARE_BYTES = 64 * 1024,  /* a larger buffer of an answer is not kept for the next one */
     MOST_FIELDS = 128,        /* of a plain head */
     NAME_BYTES = 64,          /* the known names are shorter */

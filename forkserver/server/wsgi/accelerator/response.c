@@ -183,7 +183,7 @@ int serialize_rest(Request *request, PyObject *const *blocks, Py_ssize_t count, 
     const char *date = context_date(context);
     Py_ssize_t date_size = (Py_ssize_t)strlen(date), server_size = PyBytes_GET_SIZE(context->server_line);
     Py_ssize_t id_size = id_line_size(request);
-    bool joined = size <= JOIN_BYTES || request->send != NULL;
+    bool joined = size <= JOIN_BYTES;
     if (server_size > PY_SSIZE_T_MAX / 4 ||
         reserve(answer, date_size + server_size + id_size + 96 + (joined ? size : 0)) < 0) {
         if (!PyErr_Occurred())
@@ -254,11 +254,12 @@ static int descriptor_of(PyObject *connection, State *state) {
 }
 
 /* As send_answer, where the transport seals: what it gives back is sealed. */
-static PyObject *send_by_transport(Request *self, Py_ssize_t body_size) {
+static PyObject *send_by_transport(Request *self, PyObject *body, Py_ssize_t body_size) {
     PyObject *answer = PyBytes_FromStringAndSize(self->answer.text, self->answer.size);
     if (answer == NULL)
         return NULL;
-    PyObject *rest = PyObject_CallOneArg(self->send, answer);
+    PyObject *parts[] = {answer, body};
+    PyObject *rest = PyObject_Vectorcall(self->send, parts, body == NULL ? 1 : 2, NULL);
     Py_DECREF(answer);
     self->sent = true;
     if (rest == Py_None)
@@ -278,7 +279,7 @@ static PyObject *send_by_transport(Request *self, Py_ssize_t body_size) {
 /* True where all of it is sent; the bytes that are not, or None where the client has gone. */
 PyObject *send_answer(Request *self, PyObject *body, Py_ssize_t body_size) {
     if (self->send != NULL)
-        return send_by_transport(self, body_size);
+        return send_by_transport(self, body, body_size);
     int fd = descriptor_of(self->connection, self->context->state);
     if (fd == -2)
         return NULL;
