@@ -1,7 +1,9 @@
 """Where the threads of this process are, for the log; and where one call of the application is.
 
-It is safe beside threads that run: the interpreter's lock is held while their frames are read. What
-faulthandler writes from a signal handler is not; it is left for processes in which nothing else can run any more.
+It is safe beside threads that run: the interpreter's lock is held while a frame is read. A thread may take the lock
+between two frames, and a frame that returns or yields then has lost its caller: they are looked at again where
+one has gone on. What faulthandler writes from a signal handler is not safe; it is left for processes in which nothing
+else can run any more.
 
 Source: sys._current_frames, https://docs.python.org/3/library/faulthandler.html
 """
@@ -12,7 +14,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from traceback import FrameSummary
 from types import FrameType
@@ -27,6 +29,10 @@ _STDLIB: Final = os.path.dirname(os.__file__)
 _BETWEEN: Final = (os.path.join(_STDLIB, "socketserver.py"), os.path.join(_STDLIB, "http", "server.py"))
 _INNERMOST, _OUTERMOST = 40, 10  # frames of the application that are shown of a deep stack
 _LINE_CHARACTERS: Final = 300
+_TRIES: Final = 4
+
+_InnermostFrames = Callable[[], Mapping[int, FrameType]]  # by the threads' idents: sys._current_frames
+_Walked = Sequence[tuple[FrameType, int]]  # frames with their lines, the innermost first
 
 
 class CallStack(NamedTuple):
@@ -42,26 +48,42 @@ class CallStack(NamedTuple):
 def thread_stacks() -> str:
     """The stack of each thread, the innermost call last, under the thread's name."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    with CollectorHeld():
-        stacks = {ident: list(traceback.walk_stack(frame)) for ident, frame in sys._current_frames().items()}
+    stacks = _walk(sys._current_frames)
     found = []
     for ident, frames in stacks.items():
         found.append(f"thread {names.get(ident, ident)}:\n")
-        found += traceback.StackSummary.extract(iter(frames[::-1])).format()
+        found += traceback.StackSummary.extract(reversed(frames)).format()
     return "".join(found)
 
 
-def call_stack(ident: int | None) -> CallStack | None:
+def call_stack(ident: int | None, innermost: _InnermostFrames = sys._current_frames) -> CallStack | None:
     """Where the thread ``ident`` is; None where there is no such thread."""
-    with CollectorHeld():
-        frame = None if ident is None else sys._current_frames().get(ident)
-    return None if frame is None else described(frame)
+    walked = None if ident is None else _walk(innermost, ident).get(ident)
+    return None if walked is None else _described(walked)
 
 
 def described(frame: FrameType) -> CallStack:
     """The stack that has ``frame`` as its innermost; the server's own frames are folded into one line."""
     with CollectorHeld():
         walked = list(traceback.walk_stack(frame))
+    return _described(walked)
+
+
+def _walk(innermost: _InnermostFrames, only: int | None = None) -> Mapping[int, _Walked]:
+    """The frames of each thread, or of ``only`` one, by the threads' idents."""
+    stacks: dict[int, _Walked] = {}
+    for _ in range(_TRIES):
+        with CollectorHeld():
+            looked = {ident: frame for ident, frame in innermost().items() if only in (None, ident)}
+            marks = {ident: frame.f_lasti for ident, frame in looked.items() if ident != threading.get_ident()}
+            stacks = {ident: list(traceback.walk_stack(frame)) for ident, frame in looked.items()}
+            now = innermost()
+        if all(now.get(ident) is looked[ident] and looked[ident].f_lasti == mark for ident, mark in marks.items()):
+            break
+    return stacks
+
+
+def _described(walked: _Walked) -> CallStack:
     frames = list(traceback.StackSummary.extract(iter(walked), lookup_lines=False))
     called = len(frames) - _frames_below(frames)
     application, below = frames[:called], frames[called:]
@@ -75,6 +97,8 @@ def _frames_below(frames: list[FrameSummary]) -> int:
     count, outermost = 0, frames[::-1]
     while count < len(outermost) and not _is_ours(outermost[count]):  # the interpreter's own, and the program's script
         count += 1
+    if count == len(outermost):
+        return 0
     while count < len(outermost) and (_is_ours(outermost[count]) or outermost[count].filename in _BETWEEN):
         count += 1
     return count

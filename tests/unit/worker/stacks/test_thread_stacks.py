@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from forkserver.server.threads.loop_lock import LoopLock
@@ -85,3 +87,61 @@ def test_a_deep_stack_is_shown_by_its_ends(tmp_path: Path) -> None:
 def test_a_thread_that_there_is_not_has_no_stack() -> None:
     assert call_stack(None) is None
     assert call_stack(-1) is None
+
+
+def test_a_thread_that_goes_on_while_it_is_looked_at_is_looked_at_again() -> None:
+    """A frame that has returned, or a generator that has yielded, no longer leads to its caller."""
+    began, go_on, later, leave = (threading.Event() for _ in range(4))
+    looks: list[Mapping[int, FrameType]] = []
+
+    def first() -> None:
+        began.set()
+        go_on.wait(BOUND)
+
+    def then() -> None:
+        later.set()
+        leave.wait(BOUND)
+
+    def call() -> None:
+        first()
+        then()
+
+    def innermost() -> Mapping[int, FrameType]:
+        looks.append(sys._current_frames())
+        if len(looks) == 1:
+            go_on.set()
+            assert later.wait(BOUND)
+        return looks[-1]
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        assert began.wait(BOUND)
+        stack = call_stack(thread.ident, innermost)
+    finally:
+        go_on.set()
+        leave.set()
+        thread.join()
+    assert stack is not None
+    assert len(looks) > 2
+    assert stack.text.index("in then: ") < stack.text.index("in call: then()")
+
+
+def test_a_stack_without_a_frame_of_the_server_is_shown_as_it_is() -> None:
+    began, leave = threading.Event(), threading.Event()
+
+    def wait_here() -> None:
+        began.set()
+        leave.wait(BOUND)
+
+    thread = threading.Thread(target=wait_here)
+    thread.start()
+    try:
+        assert began.wait(BOUND)
+        stack = call_stack(thread.ident)
+    finally:
+        leave.set()
+        thread.join()
+    assert stack is not None
+    assert "forkserver: " not in stack.text
+    assert stack.place
