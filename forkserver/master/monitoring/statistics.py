@@ -231,9 +231,12 @@ class Statistics:
 
     def _measure(self, now: float) -> None:
         if now >= self._sized_at + LOOK_SECONDS:
-            self._sizes = {pid: self._size(pid) for pid in (os.getpid(), *self._pids()) if pid}
+            self._sizes = {}
             self._stands = {worker.pid: self._standing(worker.pid) for worker in self._fleet.serving()}
             self._sized_at = now
+        for pid in (os.getpid(), *self._pids()):
+            if pid and pid not in self._sizes:  # one that has begun since the last look is not shown without memory
+                self._sizes[pid] = self._size(pid)
 
     def _pids(self) -> list[int]:
         return [worker.pid for worker in self._fleet.workers]

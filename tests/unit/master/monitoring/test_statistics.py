@@ -195,6 +195,15 @@ def test_memory_is_measured_once_however_often_it_is_asked_for(counted: Counted)
     assert counted.statistics.memory_of_master() == os.getpid()
 
 
+def test_a_worker_that_began_after_the_last_look_is_measured_at_once(counted: Counted) -> None:
+    """Behind a reload the status is asked for at once, and no worker has no memory."""
+    counted.statistics.workers(NOW)
+    counted.worker(slot=0, generation=2)
+    for later in (0.1, 0.2):
+        assert [each["memory"] for each in counted.statistics.workers(NOW + later)] == [101, 103, 102]
+    assert counted.measured == [os.getpid(), 101, 102, 103]
+
+
 def test_workers_are_shown_by_slot_and_age_in_the_words_of_the_log(counted: Counted) -> None:
     first, second = counted.fleet.workers
     counted.worker(slot=0, generation=2)
