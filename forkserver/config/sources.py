@@ -289,7 +289,7 @@ def _read_toml(path: str, opened: int | None = None) -> dict[str, Any]:
     except OSError as error:
         raise _unreadable(path, error) from None
     except ValueError as error:  # tomllib's own, or bytes that are not UTF-8
-        raise ConfigError(f"{path}: not TOML: {error}; write settings as key = value lines") from None
+        raise ConfigError(f"{path}: not TOML: {error}; write settings as key = value lines, text in quotes") from None
 
 
 def _unreadable(path: str, error: OSError) -> ConfigError:
