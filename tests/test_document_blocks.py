@@ -26,7 +26,7 @@ SHOWN = ("text", "log", "promql", "{eval-rst}")
 # Programs of other projects: that the command is right is known to those who use them.
 OTHERS = {
     *(".", "cd", "echo", "curl", "kill", "ps", "nc", "openssl", "git", "systemctl", "journalctl", "nginx", "haproxy"),
-    *("chown", "ln", "rm", "useradd"),
+    *("chown", "cp", "ln", "rm", "useradd"),
     *("pip", "pipx", "python", "python3", "django-admin", "pre-commit", "docker", "kubectl"),
 }
 SHARE = 0.4  # of a quoted message: the rest is what a message puts in, such as names and numbers
