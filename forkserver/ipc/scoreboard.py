@@ -238,10 +238,11 @@ class Row:
 
     def idle(self) -> bool:
         """Whether this process serves, and has an application thread that is in no call."""
-        words = self.words
-        if words[STATE] != SERVING:
-            return False
-        threads_end = ROW_WORDS + self.threads * THREAD_WORDS
+        return self.words[STATE] == SERVING and self.has_free_thread()
+
+    def has_free_thread(self) -> bool:
+        """Whether an application thread is in no call."""
+        words, threads_end = self.words, ROW_WORDS + self.threads * THREAD_WORDS
         return any(not words[at + BUSY_SINCE] for at in range(ROW_WORDS, threads_end, THREAD_WORDS))
 
     def clear(self) -> None:

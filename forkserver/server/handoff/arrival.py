@@ -19,13 +19,13 @@ from forkserver.server.proxy.client_address import ProxiedAddress
 def begin(connection: Connection, balancer: Balancer | None) -> None:
     """Read what has come with a new connection without asking epoll first: most clients send their request with it.
 
-    In a worker that retires a sibling gets it by way of ``balancer``, where one serves.
+    In a worker that retires another gets it by way of ``balancer``, where that serves sooner.
     """
     loop = connection.loop
     if loop.context.hooks.verify_request and not connection.is_wanted():
         connection.turn_away()
         return
-    if loop.retiring and balancer is not None and balancer.others_serve() and balancer.give(connection, b""):
+    if loop.retiring and balancer is not None and balancer.serves_sooner() and balancer.give(connection, b""):
         return
     if connection.interest:  # a PROXY header has come meanwhile: what follows is for the connection to read
         loop.poller.watch_reading(connection)

@@ -68,6 +68,10 @@ class Balancer:
         """Whether a sibling takes what is handed on. This worker may be one that ``has_siblings`` no longer counts."""
         return any(row.words[STATE] == SERVING for row in self.board if row is not self._row)
 
+    def serves_sooner(self) -> bool:
+        """Whether what is handed on is served sooner: by a sibling, or by one that starts while all our threads hang."""
+        return self.others_serve() or not (self._row is None or self._row.has_free_thread())
+
     def idle(self) -> int:
         """How many siblings have a free thread."""
         own = self._row

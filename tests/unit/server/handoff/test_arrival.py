@@ -27,7 +27,7 @@ class Siblings:
         self.serve, self.full = serve, full
         self.given: list[Any] = []
 
-    def others_serve(self) -> bool:
+    def serves_sooner(self) -> bool:
         return self.serve
 
     def give(self, connection: Any, data: bytes) -> bool:

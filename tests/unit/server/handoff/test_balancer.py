@@ -158,6 +158,14 @@ def test_only_a_sibling_that_serves_takes_what_is_handed_on(house: House) -> Non
     assert not house.balancer.others_serve()
 
 
+def test_where_none_serves_and_all_threads_here_hang_one_that_starts_is_sooner(house: House) -> None:
+    for row in list(BOARD)[1:3]:
+        row.words[STATE] = STARTING
+    assert not house.balancer.serves_sooner()
+    BOARD[0].begin(b"GET /hang")
+    assert house.balancer.serves_sooner()
+
+
 def test_a_request_stays_while_no_sibling_is_idle(house: House) -> None:
     BOARD[1].begin(b"GET /busy")
     house.request("a")
