@@ -52,7 +52,7 @@ class GenerationConfigs:
         current: int,
         tls_of: Callable[[Settings], TlsContexts | None],
     ) -> None:
-        """Take over those of the program before; of ``current``, ``tls_of`` reads the keys again.
+        """Take over those of the program before; of ``current``, ``tls_of`` reads the keys again, from its release.
 
         From no other will a template be started: their workers have what they speak.
         """
@@ -61,7 +61,8 @@ class GenerationConfigs:
             if number not in boards:
                 boards[number] = Scoreboard.restore(number, shape)
             settings = loading.from_snapshot(plain)
-            tls = tls_of(settings) if generation == current else None
+            pinned = settings if release is None else release.pin_certificates(settings)
+            tls = tls_of(pinned) if generation == current else None
             self._known[generation] = GenerationConfig(settings, boards[number], tls, release)
 
     def __getitem__(self, generation: int) -> GenerationConfig:

@@ -47,6 +47,15 @@ class Release(NamedTuple):
         pinned = {**vars(settings), "chdir": self.chdir, "pythonpath": list(self.pythonpath)}
         return Settings(pinned, settings.sources, settings.config_path)
 
+    def pin_certificates(self, settings: Settings) -> Settings:
+        """``settings`` whose relative names of certificates, keys and authorities are meant from this release."""
+        pinned = {**vars(settings)}
+        for name in ("certfile", "keyfile"):
+            pinned[name] = [os.path.join(self.directory, path) for path in pinned[name]]
+        if settings.ca_certs is not None:
+            pinned["ca_certs"] = os.path.join(self.directory, settings.ca_certs)
+        return Settings(pinned, settings.sources, settings.config_path)
+
 
 class Move(NamedTuple):
     """That the paths of a release lead elsewhere by now: one that shows it, from where and to where."""

@@ -11,6 +11,7 @@ from forkserver.config import settings as settings_table
 from forkserver.config.settings import Settings
 from forkserver.ipc.scoreboard import Scoreboard
 from forkserver.master.resources.generation_config import GenerationConfig, GenerationConfigs
+from forkserver.worker.loading.release_paths import Release
 
 
 def config(board: Scoreboard, workers: int = 1) -> GenerationConfig:
@@ -50,6 +51,21 @@ def test_the_newest_scoreboard_stays_though_no_generation_uses_it_yet(boards: li
     configs.add(1, config(old), (), old)
     configs.add(2, config(new), (), old)
     assert is_open(old.fd)
+
+
+def test_the_next_program_reads_the_keys_of_what_serves_from_its_release(boards: list[Scoreboard]) -> None:
+    """The program has entered the release that the path leads to now, whose code may not load."""
+    serves = settings_table.defaults(certfile=["cert.pem", "/etc/cert.pem"], keyfile=["key.pem", "/etc/key.pem"])
+    before, after = GenerationConfigs(boards[0]), GenerationConfigs(boards[0])
+    release = Release("/srv/r1", None, [])
+    before.add(1, GenerationConfig(serves, boards[0], None, release), (), boards[0])
+    read: list[Settings] = []
+    after.restore(before.snapshot((1,)), 1, read.append)
+    (pinned,) = read
+    assert pinned.certfile == ["/srv/r1/cert.pem", "/etc/cert.pem"]
+    assert pinned.keyfile == ["/srv/r1/key.pem", "/etc/key.pem"]
+    assert pinned.ca_certs is None
+    assert after[1].settings == serves, "a reload compares them"
 
 
 def test_what_is_known_of_a_generation_that_has_ended_is_forgotten(boards: list[Scoreboard]) -> None:
