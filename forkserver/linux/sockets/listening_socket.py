@@ -20,9 +20,11 @@ from __future__ import annotations
 import itertools
 import os
 import select
+import signal
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from forkserver.linux import syscalls
 from forkserver.linux.common.records import NamedTuple
@@ -32,6 +34,8 @@ from forkserver.linux.sockets.plain_socket import PlainSocket
 from forkserver.linux.sockets.socket_file import ABSTRACT, identity, remove
 
 SYN_SECONDS: Final = 0.05  # a handshake begun before arrivals are refused is through by then, and in the queue
+
+HELD_SECONDS: Final = 1.0  # within which a lock of a socket is had that no process holds on purpose
 
 _numbers: Final = itertools.count(1)
 
@@ -243,6 +247,51 @@ class ListeningSocket:
             self._socket = PlainSocket(fileno=self._descriptor)
             self._socket.setblocking(False)  # it is already; the object has to know
         return self._socket
+
+
+def refuse_arrivals(listeners: Iterable[ListeningSocket], seconds: float = HELD_SECONDS) -> bool:
+    """Let no connection join the queues of ``listeners``, without sleeping for a lock that another process holds.
+
+    TCP takes the lock: a child does that, for which we wait ``seconds`` at most. False where that was too short, or no
+    process was to be had: the child is killed, and ends when it gets the lock; the queues take connections till then.
+    """
+    ours = [each for each in listeners if each.ends]
+    for each in ours:
+        if each.unix:
+            each.refuse_arrivals()
+    tcp = [each for each in ours if not each.unix]
+    if not tcp:
+        return True
+    reading, writing = -1, -1
+    try:
+        reading, writing = os.pipe()  # its end is the child's
+        pid = syscalls.fork()
+        if pid == 0:
+            _refuse_in_child(tcp, writing)
+        os.close(writing)
+        writing = -1
+        ended = syscalls.has_event(reading, select.POLLIN, seconds)
+        if not ended:
+            os.kill(pid, signal.SIGKILL)  # it is our child and not reaped, so the number is its own
+        return ended
+    except OSError:
+        return False
+    finally:
+        for number in (reading, writing):
+            if number >= 0:
+                os.close(number)
+
+
+def _refuse_in_child(listeners: Iterable[ListeningSocket], writing: int) -> NoReturn:
+    """In a child that may have to stay for long: with these listeners and no other descriptor of the master's."""
+    try:
+        kept = sorted([writing, *(each.fileno() for each in listeners)])
+        for after, before in itertools.pairwise([-1, *kept, os.sysconf("SC_OPEN_MAX")]):
+            os.closerange(after + 1, before)
+        for each in listeners:
+            each.refuse_arrivals()
+    finally:
+        os._exit(0)
 
 
 def next_number() -> int:

@@ -69,6 +69,7 @@ class ListenerSet:
     ) -> None:
         self.activated = bool(activated)
         self.drop_at = NEVER
+        self.refused = True  # what the last reload gave up takes no connections; not so where a process holds it
         self._store = store
         self._served: list[_Bound] = []
         self._coming: list[_Bound] | None = None
@@ -206,6 +207,7 @@ class ListenerSet:
 
         An address that is given up refuses new connections; those begun already still come in. Then ``drop`` is due.
         """
+        self.refused = True
         if self._coming is None:
             return []
         before, after = self._served, self._coming
@@ -214,8 +216,8 @@ class ListenerSet:
         self._served, self._coming = after, None
         gone = [each for each in before if each not in after]
         self._give_up(gone)
+        self.refused = listening_socket.refuse_arrivals(each.listener for each in gone)
         for each in gone:
-            each.listener.refuse_arrivals()
             each.listener.unlink()
         if gone:
             self._going += gone

@@ -304,6 +304,7 @@ class Resources:
             self.settings = self.settings.with_values_of(before, log_set.SETTINGS)
         for listener in self.listener_set.settle(taken, now):
             self.log.info(f"now serving at {startup_banner.shown(listener.name, self.settings.encrypted)} too")
+        self._tell_of_held(self.listener_set.refused)
 
     def drop_listeners(self) -> list[int]:
         """Close our copies of the listeners that were given up, and return their numbers."""
@@ -315,9 +316,16 @@ class Resources:
     def refuse_arrivals(self, unix: bool) -> bool:
         """Refuse new connections at our own listeners of that family; returns whether there are any."""
         own = [listener for listener in self.listeners if listener.ends and listener.unix == unix]
-        for listener in own:
-            listener.refuse_arrivals()
+        self._tell_of_held(listening_socket.refuse_arrivals(own))
         return bool(own)
+
+    def _tell_of_held(self, refused: bool) -> None:
+        if not refused:
+            self.log.warning(
+                f"TCP listeners do not refuse new connections within {listening_socket.HELD_SECONDS:g} s: a process of "
+                "the application holds one in the kernel, or no process can be started; clients that connect until "
+                "they are closed may be reset"
+            )
 
     def tidy(self) -> None:
         """Close the sockets and remove the files that were made."""

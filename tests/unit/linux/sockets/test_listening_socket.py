@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 
 from forkserver.linux import syscalls
-from forkserver.linux.sockets import listening_socket
+from forkserver.linux.sockets import listening_socket, syn_filter
 from forkserver.linux.sockets.listening_socket import ListeningSocket, next_number, number_beyond
 from harness.listening import Connect, Open
+
+NEVER_SHORT = 30.0
 
 
 def test_names_are_what_a_person_types(opened: Open, tmp_path: Path) -> None:
@@ -214,3 +217,30 @@ def test_a_listener_that_is_let_go_of_stays_open(opened: Open) -> None:
     assert (listener.fileno(), listener.detach()) == (-1, -1)
     listener.close()
     os.close(number)  # it is open yet
+
+
+def test_a_child_has_tcp_and_unix_listeners_refuse_arrivals(opened: Open, tmp_path: Path) -> None:
+    listeners = opened("127.0.0.1:0", f"unix:{tmp_path}/s", "127.0.0.1:0")
+    assert listening_socket.refuse_arrivals(listeners, NEVER_SHORT)
+    os.waitpid(-1, 0)
+    assert all(syn_filter.blocked(each.socket) for each in listeners if not each.unix)
+    with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionRefusedError):
+        late.connect(f"{tmp_path}/s")
+
+
+def test_a_listener_whose_lock_is_held_does_not_hold_the_master(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child that waits for it is killed, and has no descriptor of the master's but the listeners."""
+    (listener,) = opened("127.0.0.1:0")
+    monkeypatch.setattr(syn_filter, "block_new_connections", lambda _: signal.pause())
+    assert not listening_socket.refuse_arrivals([listener], 0.0)
+    assert os.WTERMSIG(os.waitpid(-1, 0)[1]) == signal.SIGKILL
+
+
+def test_without_a_process_a_stop_goes_on(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    (listener,) = opened("127.0.0.1:0")
+
+    def none() -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(syscalls, "fork", none)
+    assert not listening_socket.refuse_arrivals([listener])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from forkserver.linux.privileges import Credentials
-from forkserver.linux.sockets import accept_queue
+from forkserver.linux.sockets import accept_queue, listening_socket
 from forkserver.linux.sockets.listening_socket import ListeningSocket
 from forkserver.linux.systemd import Notifier
 from forkserver.logs.error_log import ErrorLog
@@ -44,6 +45,9 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ListenerSe
     monkeypatch.setattr(ListeningSocket, "socket", property(asked))
     yield told._replace(served=copies)
     before.close()
+    with suppress(ChildProcessError):
+        while True:  # those that have closed the Unix sockets
+            os.waitpid(-1, 0)
 
 
 def _restored(told: ListenerSetSnapshot) -> ListenerSet:
@@ -75,6 +79,20 @@ def test_a_reload_serves_a_held_listener_on(held: ListenerSetSnapshot) -> None:
     after.change([f"localhost:{tcp.port}", unix.name], TERMS)
     assert after.settle(True, NOW) == []
     assert [each.number for each in after.open] == [tcp.number, unix.number]
+    after.close()
+
+
+def test_a_reload_gives_up_an_address_that_does_not_refuse_connections(
+    held: ListenerSetSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = _restored(held)
+    tcp, unix = after.open
+    after.change([unix.name], TERMS)
+    with monkeypatch.context() as patched:
+        patched.setattr(listening_socket, "refuse_arrivals", lambda _: False)
+        after.settle(True, NOW)
+    assert not after.refused
+    assert after.drop() == [(tcp.number, tcp.name)]
     after.close()
 
 

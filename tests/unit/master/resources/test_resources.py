@@ -15,6 +15,7 @@ import pytest
 from forkserver.config import loading, settings
 from forkserver.errors import ForkserverError
 from forkserver.linux.privileges import Credentials
+from forkserver.linux.sockets import listening_socket
 from forkserver.linux.sockets.unix_socket import bind_unix
 from forkserver.logs.error_log import ErrorLog
 from forkserver.master.resources.listener_set import ListenerSet, Terms
@@ -255,3 +256,11 @@ def test_a_reload_warns_where_no_client_finds_a_socket_of_systemd(resources: Res
     resources.listener_set = before
     given.close()
     made.close()
+
+
+def test_a_stop_tells_where_listeners_do_not_refuse_connections(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening_socket, "refuse_arrivals", lambda _: False)
+    assert resources.refuse_arrivals(unix=False)
+    assert "TCP listeners do not refuse new connections within 1 s" in Path("error.log").read_text()
