@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -93,14 +93,23 @@ class PlainConnections(PlainCalls):
         events = [(each.fd, select.EPOLLIN) for each in connections]
         return self.context.receive_all(events, self.targets, None if pool else self.waiting, NOW)
 
-    def serve_again(self, connection: Any, head: bytes, app: Any) -> None:
-        """Ask as the client of ``connection``, receive, serve, and have it read again, whatever became of it."""
-        client = self.client_of(connection)
+    def serve_again(
+        self, connection: Any, head: bytes, app: Any, begin: Callable[[], object] = int, end: Callable[[], object] = int
+    ) -> None:
+        """Ask as the client of ``connection``, receive, serve, and have it read again, whatever became of it.
+
+        ``begin`` and ``end`` are called around what the extension does.
+        """
+        client, targets, waiting = self.client_of(connection), self.targets, self.waiting
+        receive_all, serve = self.context.receive_all, self.context.serve
         client.sendall(head)
+        events = [(connection.fd, select.EPOLLIN)]
         try:
-            self.receive(connection)
-            self.context.serve(connection, app, 0)
+            begin()
+            receive_all(events, targets, waiting, NOW)
+            serve(connection, app, 0)
         finally:
+            end()
             if connection.head is not None:
                 connection.head.finish()
             connection.state, connection.head, connection.exchange = READING, None, None

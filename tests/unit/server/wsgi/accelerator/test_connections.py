@@ -226,7 +226,9 @@ def test_what_does_not_wait_for_its_call_is_left(connections: PlainConnections) 
     other.state = headless.state = strange.state = READY
     with closing(PlainCalls()) as others:
         strange.head = others.context.take(GET, FACTS)
-    for connection in (reading, other, headless, strange):
+    served = ready(connections)
+    served.state = CALLING
+    for connection in (reading, other, headless, strange, served):
         before = connection.state, connection.head
         assert connections.context.serve(connection, plain, 0) is False
         assert (connection.state, connection.head) == before
