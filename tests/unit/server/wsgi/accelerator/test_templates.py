@@ -108,7 +108,7 @@ def test_nothing_that_one_client_alone_says_is_kept_for_the_next_one() -> None:
 
 def test_what_tls_says_of_one_client_is_not_said_of_the_next_one() -> None:
     both = BothReaders()
-    for extra in (None, {"SSL_CLIENT": "one"}, {"SSL_CIPHER": "other", "HTTP_ACCEPT": "of TLS"}, None):
+    for extra in ({"SSL_CLIENT": "one"}, None, {"SSL_CIPHER": "other", "HTTP_ACCEPT": "of TLS"}, None):
         both.extra = extra
         for _ in range(3):
             assert both.check(head("Accept: text/html;q=0.9"))
