@@ -69,7 +69,7 @@ class Balancer:
         return any(row.words[STATE] == SERVING for row in self.board if row is not self._row)
 
     def serves_sooner(self) -> bool:
-        """Whether what is handed on is served sooner: by a sibling, or by one that starts while all threads here hang."""
+        """Whether what is handed on is served sooner: by a sibling, or by one that starts while all threads hang."""
         return self.others_serve() or not (self._row is None or self._row.has_free_thread())
 
     def idle(self) -> int:
