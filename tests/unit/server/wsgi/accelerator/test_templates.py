@@ -62,7 +62,8 @@ ORDINARY = (
     "if-match", "if-modified-since", "if-none-match", "keep-alive", "origin", "pragma", "priority", "range",
     "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site",
     "sec-fetch-user", "sec-gpc", "te", "upgrade-insecure-requests", "via", "x-csrftoken", "x-real-ip",
-    "x-requested-with", "referer", "user-agent",
+    "x-requested-with", "referer", "user-agent", "tracestate", "upgrade", "x-request-id", "x-correlation-id",
+    "traceparent", "x-amzn-trace-id",
 )  # fmt: skip
 
 
