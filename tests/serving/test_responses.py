@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import pytest
 
 from forkserver.errors import AppError
 from forkserver.linux.sockets.resets import resets_at_close
@@ -111,3 +113,29 @@ def test_a_connection_field_is_reported_once(worker: StartWorker, capfd: Any) ->
     for _ in range(3):
         server.until_answered(server.client(GET % b""), 3)
     assert capfd.readouterr().err.count("dropped upgrade") <= 1
+
+
+@pytest.mark.parametrize("accelerated", [pytest.param(True, marks=pytest.mark.extension), False])
+def test_the_end_of_an_iterable_that_is_given_up_runs_without_the_loop_lock(
+    worker: StartWorker, accelerated: bool
+) -> None:
+    """It is the application's code, and may take its time: others are served meanwhile."""
+    locked: list[bool] = []
+
+    class Rows:
+        def __iter__(self) -> Iterator[bytes]:
+            try:
+                yield b"body"
+            finally:
+                locked.append(server.loop.loop_lock.mutex._is_owned())  # type: ignore[attr-defined]
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "4")])
+        return Rows()
+
+    server = worker(app)
+    if not accelerated:
+        server.loop.plain = None
+    answer = server.until_answered(server.client(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"), 5)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert locked == [False]

@@ -193,7 +193,7 @@ MUTANTS = (
     Mutant("request.c", "if (self->response != NULL || self->result != NULL)", "if (self->result != NULL)"),
     Mutant("request.c", "self->code == 0 || self->response != NULL || !is_bytes", "self->code == 0 || !is_bytes"),
     Mutant("request.c", "muted || self->length == size ||", "muted || self->length >= 0 ||"),
-    Mutant("request.c", "if (met)\n        Py_CLEAR(self->iterator);", ""),
+    Mutant("request.c", "if (met && drop_iterator(self) < 0)\n        return NULL;", ""),
     Mutant("request.c", "if (!met)\n        context_renew(self->context, thread);", ""),
     Mutant("request.c", "Py_XSETREF(self->iterator, PyObject_GetIter(none));", "Py_CLEAR(self->iterator);"),
     Mutant("context.c", "+ self->renewal;", ";"),

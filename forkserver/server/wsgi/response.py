@@ -173,6 +173,9 @@ class Response:
             if data or not isinstance(data, bytes):
                 self.put(data)
                 if self.muted:
+                    given_up = [iterator]
+                    del iterator  # a generator runs to its end where it is given up: the application's code, too
+                    lend(given_up.clear)
                     return
                 now = monotonic()
                 if now >= renew_at:

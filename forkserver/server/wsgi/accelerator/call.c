@@ -76,6 +76,14 @@ static int begin_iteration(Request *self, PyObject **block) {
     return *block == NULL && PyErr_Occurred() ? -1 : 0;
 }
 
+/* A generator that is given up runs to its end where that is the application's code, too. */
+int drop_iterator(Request *self) {
+    if (leave_lock(self->context) < 0)
+        return -1;
+    Py_CLEAR(self->iterator);
+    return return_to_lock(self->context);
+}
+
 int call_application(Request *self, PyObject *app, PyObject *environ, PyObject **block) {
     PyObject *args[] = {NULL, environ, (PyObject *)self};
     *block = NULL;

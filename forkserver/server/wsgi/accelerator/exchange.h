@@ -397,6 +397,8 @@ PyObject *send_answer(Request *self, PyObject *body, Py_ssize_t body_size);
 PyObject *take_exception(void);  /* that is set, as an object */
 int call_application(Request *self, PyObject *app, PyObject *environ, PyObject **block);  /* an iterable's first one */
 
+int drop_iterator(Request *self);
+
 /* The first block is sent: ask for what follows, unless the end was ``met``, and at the end close what was returned.
    Gives the ``block`` that there is more, if any. */
 int end_iteration(Request *self, bool met, PyObject **block);

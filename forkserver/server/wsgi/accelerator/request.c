@@ -164,8 +164,8 @@ static PyObject *answer_iterated(Request *self, PyObject *block, PyObject *envir
     bool has_length = muted || self->length == size || (self->length < 0 && block == NULL);
     if (self->code == 0 || self->response != NULL || !is_bytes || !has_length || !is_sendable(self, size))
         return block == NULL ? hand_over_end(self) : PyTuple_Pack(1, block);
-    if (met)
-        Py_CLEAR(self->iterator);
+    if (met && drop_iterator(self) < 0)
+        return NULL;
     PyObject *outcome = send_blocks(self, &block, !met, size);
     if (outcome != Py_True)
         return outcome;
