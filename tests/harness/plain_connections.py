@@ -95,10 +95,10 @@ class PlainConnections(PlainCalls):
 
     def serve_again(
         self, connection: Any, head: bytes, app: Any, begin: Callable[[], object] = int, end: Callable[[], object] = int
-    ) -> None:
+    ) -> list[object]:
         """Ask as the client of ``connection``, receive, serve, and have it read again, whatever became of it.
 
-        ``begin`` and ``end`` are called around what the extension does.
+        ``begin`` and ``end`` are called around what the extension does. Gives the faults that it has told.
         """
         client, targets, waiting = self.client_of(connection), self.targets, self.waiting
         receive_all, serve = self.context.receive_all, self.context.serve
@@ -110,6 +110,7 @@ class PlainConnections(PlainCalls):
             serve(connection, app, 0)
         finally:
             end()
+            told = [error for _, error in self.faults] + [call[-1] for call in connection.calls]
             if connection.head is not None:
                 connection.head.finish()
             connection.state, connection.head, connection.exchange = READING, None, None
@@ -122,6 +123,7 @@ class PlainConnections(PlainCalls):
                 socket_of = self._sockets[self._sockets.index(client) - 1]
                 while socket_of.recv(1 << 20, socket.MSG_DONTWAIT):
                     continue
+        return told
 
     def close(self) -> None:
         super().close()
