@@ -213,7 +213,7 @@ class Transitions:
             self._fleet.touch(worker, deadline=NEVER)
 
     def worker_retiring(self, worker: Worker, now: float) -> None:
-        """It is told to retire, perhaps again: then it has no more time, but there may be no siblings any more.
+        """It is told to retire, perhaps again: then its time stays as it was, but there may be no siblings left.
 
         Where it hung and none serves beside it, what waits there is for the one that starts in its place.
         """

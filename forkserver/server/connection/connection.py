@@ -259,7 +259,7 @@ class Connection(DrainingConnection):
         self._settle()
 
     def conclude(self, request: Any, outcome: Any, error: BaseException | None) -> None:
-        """Go on where the extension has called the application, and has no more to do; see ``plain_exchange``."""
+        """Go on where the extension has called the application, and leaves the rest; see ``plain_exchange``."""
         try:
             conclude(self, request, outcome, error)
         finally:

@@ -28,7 +28,7 @@ from forkserver.server.proxy.client_address import variables
 from forkserver.server.wsgi.response_sink import ClientGoneError
 
 _READ_BYTES: Final = 16 * 1024  # of one read while the handshake lasts
-# Plain, at most (RFC 8446 section 5.1): OpenSSL opens no more in one read. As much is sealed before it is taken out,
+# Plain, at most (RFC 8446 section 5.1): one read of OpenSSL's gives so much. As much is sealed before it is taken out,
 # which leaves 22 KiB in OpenSSL's memory; 64 KiB would leave 86, and spare 3 % of the CPU of sending 250 kB.
 _RECORD_BYTES: Final = 16 * 1024
 # Of what was read, put in at once. With pieces of a record, which would leave 22 KiB in place of 43, opening an upload
