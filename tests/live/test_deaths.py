@@ -14,7 +14,7 @@ import pytest
 from harness.clients import get
 from harness.gate import Gate
 from harness.processes import descriptors, wait_gone
-from harness.program import APPS, LaunchProgram, StartProgram, own_address
+from harness.program import APPS, LaunchProgram, Program, StartProgram, own_address
 
 RAW = ("--pythonpath", str(APPS))
 VERSION = """
@@ -224,6 +224,18 @@ def test_workers_serve_on_when_their_template_is_killed(program: StartProgram) -
     assert server.process.poll() is None
 
 
+def served_after_deaths(server: Program, template: int, generation: int, said: str) -> str:
+    """What the only worker answers that ``generation``, in the place of the ``template`` that was killed, has begun."""
+    os.kill(template, signal.SIGKILL)
+    server.log.wait(said)
+    server.until(lambda: [each.generation for each in server.family()] == [generation, 1], "another template")
+    (worker,) = server.workers()
+    os.kill(worker.pid, signal.SIGKILL)
+    server.log.wait(f"worker=1 gen={generation} pid=.* is ready")
+    with server.connect() as wire:
+        return wire.get().text
+
+
 def test_a_crash_deploys_nothing(program: StartProgram, tmp_path: Path) -> None:
     """A link was switched, and the reload that is to take the new release has not come yet."""
     link = tmp_path / "current"
@@ -234,14 +246,8 @@ def test_a_crash_deploys_nothing(program: StartProgram, tmp_path: Path) -> None:
     server = program("mysite:app", "--chdir", str(link))
     link.unlink()
     link.symlink_to("r2")
-    os.kill(server.template().pid, signal.SIGKILL)
-    server.log.wait("generation 2 is loaded from .*r1, as what serves: .*current leads to .*r2 by now")
-    server.until(lambda: [each.generation for each in server.family()] == [2, 1], "another template")
-    (worker,) = server.workers()
-    os.kill(worker.pid, signal.SIGKILL)
-    server.log.wait("worker=1 gen=2 pid=.* is ready")
-    with server.connect() as wire:
-        assert wire.get().text == "r1"
+    said = "generation 2 is loaded from .*r1, as what serves: .*current leads to .*r2 by now"
+    assert served_after_deaths(server, server.template().pid, 2, said) == "r1"
     server.reload()
     with server.connect() as wire:
         assert wire.get().text == "r2"
@@ -270,14 +276,7 @@ def test_a_crash_after_a_refused_reload_deploys_neither_code_nor_variables(
     server.log.wait("log files are opened again")
     assert (tmp_path / "r1" / "access.log").exists()
     (template,) = (each for each in server.family() if each.role == "template" and each.generation == 1)
-    os.kill(template.pid, signal.SIGKILL)
-    server.log.wait("generation 3 is loaded from .*r1, as what serves")
-    server.until(lambda: [each.generation for each in server.family()] == [3, 1], "another template")
-    (worker,) = server.workers()
-    os.kill(worker.pid, signal.SIGKILL)
-    server.log.wait("worker=1 gen=3 pid=.* is ready")
-    with server.connect() as wire:
-        assert wire.get().text == "r1"
+    assert served_after_deaths(server, template.pid, 3, "generation 3 is loaded from .*r1, as what serves") == "r1"
     assert server.stop() == 0
 
 

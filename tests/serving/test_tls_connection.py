@@ -16,7 +16,7 @@ import pytest
 from forkserver.ipc.scoreboard import REQUESTS
 from forkserver.linux.sockets.resets import reset_at_close
 from harness import BOUND, credentials
-from harness.worker import StartWorker
+from harness.worker import StartWorker, Worker
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 ALERT, DATA = 21, 23  # kinds of records: RFC 8446 section 5.1
@@ -121,13 +121,19 @@ def waiting(worker: StartWorker, context: ssl.SSLContext) -> Iterator[tuple[Any,
     client.close()
 
 
-def test_a_client_may_change_the_keys_before_each_request(worker: StartWorker, context: ssl.SSLContext) -> None:
-    """The worker answers with a change of its own, and goes on with the new ones."""
+def shaken(worker: StartWorker, context: ssl.SSLContext) -> tuple[Worker, OpenSsl]:
+    """A worker, and a client that has come through its handshake and can ask for new keys."""
     if not hasattr(_ssl, "__file__"):
         pytest.skip("this Python has OpenSSL built in, out of reach")
     server = worker(tls=context)
     client = OpenSsl(server.client(), _TLS_1_3)
     client.shake(server.turn)
+    return server, client
+
+
+def test_a_client_may_change_the_keys_before_each_request(worker: StartWorker, context: ssl.SSLContext) -> None:
+    """The worker answers with a change of its own, and goes on with the new ones."""
+    server, client = shaken(worker, context)
     for number in range(1, 4):
         client.ask_for_new_keys()
         client.write(GET)
@@ -142,11 +148,7 @@ def test_a_client_may_change_the_keys_before_each_request(worker: StartWorker, c
 
 def test_a_client_may_change_the_keys_within_an_upload(worker: StartWorker, context: ssl.SSLContext) -> None:
     """The worker reads many records at once, and answers each change in its place."""
-    if not hasattr(_ssl, "__file__"):
-        pytest.skip("this Python has OpenSSL built in, out of reach")
-    server = worker(tls=context)
-    client = OpenSsl(server.client(), _TLS_1_3)
-    client.shake(server.turn)
+    server, client = shaken(worker, context)
     client.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
     for _ in range(20):
         client.ask_for_new_keys()
