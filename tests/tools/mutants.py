@@ -24,7 +24,9 @@ READING = tuple(f"tests/unit/server/wsgi/accelerator/test_{name}.py" for name in
 ANSWERS = tuple(
     f"tests/serving/test_plain_{name}.py" for name in ("exchange", "answers", "iterables", "progress", "access_log")
 )
-CONNECTIONS = tuple(f"tests/unit/server/wsgi/accelerator/test_{name}.py" for name in ("accepting", "connections"))
+CONNECTIONS = tuple(
+    f"tests/unit/server/wsgi/accelerator/test_{name}.py" for name in ("accepting", "attaching", "connections")
+)
 TESTS = (*READING, *CONNECTIONS, *ANSWERS, "tests/unit/server/wsgi/accelerator/test_memory.py")
 OF_THE_COPY = ("--override-ini", "pythonpath=tests")  # pytest is not to put the tree's package before it
 READERS = ("head.c", "names.c", "environ.c")  # found by READING, as a rule; the other tests take their time
